@@ -87,6 +87,20 @@ def test_an_evaluation_without_quality_leaves_none_of_an_earlier_one(vpt: Vpt, t
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_ends_between_masks_and_scores_is_known_as_one(
+    vpt: Vpt, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    monkeypatch.setattr("vpt.use.runs.judge", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    ask = ("evaluate", run, "--out", tmp_path / "out", "--quality", "--device", "cpu")
+    assert vpt(*ask).code != 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".vpt-evaluation", "blobs_005.nii.gz"}
+    monkeypatch.undo()
+    assert vpt(*ask).code == 0
+    assert not (tmp_path / "out" / ".vpt-evaluation").exists()
+
+
+@pytest.mark.slow
 def test_new_scans_are_flagged_by_the_limits_of_the_same_models_in_any_order(
     vpt: Vpt, seeds: list[Path], evaluated: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -44,7 +44,7 @@ def run_demo(out: Path, console: Console) -> None:
     train(data, run, overrides=SETTINGS)
     console.print(Rule(f"4. vpt evaluate {run}   (segments the test cases and scores them)", align="left"))
     with bar("evaluating") as tick:
-        report, masks = evaluate_run(run, progress=tick)
+        report, masks = evaluate_run(run, to_save=True, progress=tick)
     assert isinstance(report, Report)  # the demo segments
     report.save(masks)
     console.print(report.table())

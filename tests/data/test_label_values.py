@@ -202,7 +202,11 @@ def test_masks_of_images_and_labels_in_a_file_each_are_merged_too(make_images, s
 @pytest.mark.parametrize(
     ("labels", "sentence"),
     [
-        ({"background": 1, "a": 0, "b": 2}, "0 is always the background, but it is a; write that with an id from 1 on"),
+        (
+            {"background": 1, "a": 0, "b": 2},
+            "0 is always the background, but it is a; write that with an id from 1 on, and the background as 0, here "
+            "and in the masks",
+        ),
         ({"Background": 1, "a": 2}, "'Background' would be a label like others"),
         ({"background": 0, "a": 1, "Ignore": 2}, "'Ignore' would be a label like others; write `ignore`"),
         ({"0": "background", "1": ""}, "a label without a name"),

@@ -11,13 +11,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import ONE_STEP
 
 from vpt.data.check import check_dataset
 from vpt.data.layouts import is_labelled, survey
 from vpt.data.layouts.patterns import is_paired
 from vpt.data.splits import read_splits
+from vpt.engine.run import train
 from vpt.errors import VptError
+from vpt.readers import reader_of
 from vpt.use.evaluation.pairing import pair_masks
+from vpt.use.evaluation.scoring import evaluate
+from vpt.use.load import load
 
 
 def put(root: Path, *names: str) -> None:
@@ -231,7 +236,8 @@ def test_what_lacks_is_one_error_of_its_kind(tmp_path):
     assert [case.name for case in dataset.cases] == ["case_0", "case_1"]
     assert [str(each).partition(": ")[2] for each in problems] == [
         "no scan by `pairs`; add what lacks, or name fewer by the patterns",
-        "no mask by `pairs` and 1 other; add what lacks, or name fewer by the patterns",
+        "no mask by `pairs` and 1 other; add what lacks, or name fewer by the patterns, or leave them out with "
+        '"unlabelled": "leave out" in `pairs`',
     ]
 
 
@@ -303,3 +309,224 @@ def test_a_list_of_pairs_is_of_another_kind_of_set(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps({"pairs": [{"fixed": "p1", "moving": "p2"}]}))
 
     assert not is_paired(tmp_path)
+
+
+# --- a file for each label --------------------------------------------------------------------------------------------
+
+BY_LABEL: dict[str, tuple[list[str], Any, dict[str, Any], list[str], list[str]]] = {
+    "IDRiD": (
+        [
+            name
+            for side, k in (("a. Training Set", 1), ("a. Training Set", 2), ("b. Testing Set", 55))
+            for name in (
+                f"1. Original Images/{side}/IDRiD_{k:02}.jpg",
+                *(
+                    f"2. All Segmentation Groundtruths/{side}/{folder}/IDRiD_{k:02}_{word}_mask.tif"
+                    for folder, word in (("1. Microaneurysms", "MA"), ("2. Haemorrhages", "HE"))
+                ),
+            )
+        ],
+        "1. Original Images/*/*.jpg",
+        {
+            "microaneurysm": "2. All Segmentation Groundtruths/*/1. Microaneurysms/*_MA_mask.tif",
+            "haemorrhage": "2. All Segmentation Groundtruths/*/2. Haemorrhages/*_HE_mask.tif",
+        },
+        ["IDRiD_01", "IDRiD_02", "IDRiD_55"],
+        ["background", "haemorrhage", "microaneurysm"],
+    ),
+    "Montgomery": (
+        [
+            f"MontgomerySet/{folder}/MCUCXR_000{k}_0.png"
+            for k in (1, 2)
+            for folder in ("CXR_png", "ManualMask/leftMask_mask", "ManualMask/rightMask_mask")
+        ],
+        "MontgomerySet/CXR_png/*.png",
+        {"left": "MontgomerySet/ManualMask/leftMask_mask/*.png", "right": ["**/rightMask_mask/*.png"]},
+        ["MCUCXR_0001_0", "MCUCXR_0002_0"],
+        ["background", "left", "right"],
+    ),
+    "volumes": (
+        [f"s{k}/{name}.nii.gz" for k in (1, 2) for name in ("ct", "liver_seg", "spleen_seg", "liver_seg_2")],
+        "*/ct.nii.gz",
+        {"spleen": "*/spleen_seg.nii.gz", "liver": "*/liver_seg.nii.gz"},
+        ["s1", "s2"],
+        ["background", "liver", "spleen"],
+    ),
+}
+
+
+def put_by_label(root: Path, called: str) -> Path:
+    """The set of that name, whose labels lie beside each other."""
+    files, scans, masks, *_ = BY_LABEL[called]
+    put(root, *files)
+    for name in files:
+        word = next((at for at, each in enumerate(("HE", "right", "spleen")) if each in name), None)
+        if word is not None and name.endswith(".nii.gz"):
+            array = np.zeros((12, 12, 4), np.uint8)
+            array[7:10, 2:5] = 1
+            nib.save(nib.Nifti1Image(array, np.eye(4)), root / name)
+        elif word is not None:
+            array = np.zeros((12, 12), np.uint8)
+            array[7:10, 2:5] = 255
+            Image.fromarray(array).save(root / name)
+    return say(root, scans, masks)
+
+
+@pytest.mark.parametrize("called", BY_LABEL)
+def test_a_file_for_each_label_is_one_label_map(called, tmp_path):
+    *_, names, labels = BY_LABEL[called]
+    dataset, problems = survey(put_by_label(tmp_path, called))
+
+    assert ([case.name for case in dataset.cases], [*dataset.labels.values()], problems) == (names, labels, [])
+    for case in dataset.cases:
+        assert reader_of(case.label).labels().ids == (0, 1, 2)
+    assert not check_dataset(tmp_path).errors
+    sides = read_splits(dataset).to_dict()
+    assert ("IDRiD_55" in sides["test"]) is (called == "IDRiD")
+
+
+def test_labels_of_dataset_json_number_the_files(tmp_path):
+    put_by_label(tmp_path, "volumes")
+    _, scans, masks, *_ = BY_LABEL["volumes"]
+    say(tmp_path, scans, masks, labels={"background": 0, "Liver": 7, "spleen": 2})
+
+    dataset, problems = survey(tmp_path)
+
+    assert (dataset.labels, problems) == ({0: "background", 2: "spleen", 7: "Liver"}, [])
+    assert reader_of(dataset.cases[0].label).labels().ids == (0, 2, 7)
+
+
+def test_a_label_that_a_case_has_no_file_of_is_told_once_until_dataset_json_says_what_that_means(tmp_path):
+    put_by_label(tmp_path, "IDRiD")
+    _, scans, masks, names, _ = BY_LABEL["IDRiD"]
+    for path in [*tmp_path.rglob("IDRiD_01_HE*"), *tmp_path.rglob("IDRiD_55_HE*")]:
+        path.unlink()
+
+    (problem,) = (str(each) for each in survey(tmp_path)[1])
+    assert "IDRiD_01 has masks of microaneurysm, but none of haemorrhage, which other cases have" in problem
+    assert 'or of 2 cases that lack one say "missing": "absent" in `pairs`' in problem
+
+    pairs = {"scans": scans, "masks": masks}
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": pairs | {"missing": "absent"}}))
+    dataset, problems = survey(tmp_path)
+    assert ([case.name for case in dataset.cases], problems) == (names, [])
+    assert [reader_of(case.label).labels().ids for case in dataset.cases] == [(0, 2), (0, 1, 2), (0, 2)]
+    assert all(case.annotated is None for case in dataset.cases)
+
+    looked_for = {"IDRiD_01": ["microaneurysm"], "IDRiD_55": "all"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": pairs, "annotated": looked_for}))
+    dataset, problems = survey(tmp_path)
+    assert ([case.annotated for case in dataset.cases], problems) == ([{2}, None, None], [])
+
+
+def test_a_case_without_any_of_its_masks_is_one_without_a_mask(tmp_path):
+    put_by_label(tmp_path, "IDRiD")
+    _, scans, masks, *_ = BY_LABEL["IDRiD"]
+    for path in tmp_path.rglob("IDRiD_01_*"):
+        path.unlink()
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": {"scans": scans, "masks": masks, "missing": "absent"}}))
+
+    dataset, (problem,) = survey(tmp_path)
+
+    assert [case.name for case in dataset.cases] == ["IDRiD_02", "IDRiD_55"]
+    assert "IDRiD_01.jpg: no mask by `pairs`; add what lacks" in str(problem)
+
+
+def test_labels_that_overlap_are_told(tmp_path):
+    files, scans, masks, *_ = BY_LABEL["volumes"]
+    put(tmp_path, *files)
+
+    (told, *_) = check_dataset(say(tmp_path, scans, masks)).errors
+    assert re.search(r"\d+ of its voxels are in liver_seg.nii.gz too", str(told))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"masks": {"a": "*/*_seg.nii.gz", "b": "*/*_seg.nii.gz"}}, "pairs` names .* as a mask of a and of b; give"),
+        ({"masks": {"background": "*/liver_seg.nii.gz"}}, "`pairs` names masks of background; expected those of label"),
+        ({"masks": {"": ["*/liver_seg.nii.gz", 3]}}, "`pairs` is not understood"),
+        ({"masks": {}}, "`pairs` is not understood"),
+        ({"masks": {"Ignore": "*/liver_seg.nii.gz"}}, "'Ignore' would be a label like others"),
+        ({"masks": {"a": "*/lver_seg.nii.gz"}}, "which no file fits"),
+        ({"missing": "empty"}, "`missing` is 'empty' in `pairs`; expected \"absent\", or take it out"),
+        ({"masks": "*/liver_seg.nii.gz", "missing": "absent"}, "`missing` in `pairs` is of masks of a file for each"),
+        ({"unlabelled": True}, '`unlabelled` is True in `pairs`; expected "leave out", or take it out'),
+        ({"unlabeled": "leave out"}, "nothing reads `unlabeled` in `pairs`; did you mean unlabelled"),
+        ({"images": "*"}, "nothing reads `images` in `pairs`; there are scans, masks, unlabelled, missing"),
+    ],
+)
+def test_what_pairs_says_of_labels_and_is_not_understood_is_one_sentence(changes, sentence, tmp_path):
+    files, scans, masks, *_ = BY_LABEL["volumes"]
+    put(tmp_path, *files)
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": {"scans": scans, "masks": masks, **changes}}))
+
+    with pytest.raises(VptError, match=sentence):
+        survey(tmp_path)
+
+
+def test_predictions_are_scored_against_files_of_a_label_each(tmp_path):
+    put_by_label(tmp_path / "set", "volumes")
+    dataset, _ = survey(tmp_path / "set")
+    (tmp_path / "pred").mkdir()
+    for case in dataset.cases:
+        array = reader_of(case.label).labels().array
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "pred" / f"{case.name}.nii.gz")
+
+    report = evaluate(tmp_path / "pred", tmp_path / "set")
+
+    assert dict(report.labels) == {1: "liver", 2: "spleen"}
+    assert report.mean("Dice") == 1.0
+
+
+@pytest.mark.slow
+def test_a_set_of_a_file_for_each_label_trains_and_is_predicted(tmp_path):
+    """Four radiographs with two lungs, of which one case has only the left."""
+    root, shades = tmp_path / "set", np.random.default_rng(0)
+    for k in range(6):
+        image = shades.integers(90, 130, (32, 32)).astype(np.uint8)
+        for at, side in ((4, "left"), (18, "right")):
+            mask = np.zeros((32, 32), np.uint8)
+            mask[6:26, at : at + 10] = 255
+            image[mask > 0] //= 3
+            (root / "masks" / side).mkdir(parents=True, exist_ok=True)
+            if (k, side) != (0, "right"):
+                Image.fromarray(mask).save(root / "masks" / side / f"p{k}.png")
+        (root / "cxr").mkdir(exist_ok=True)
+        Image.fromarray(image).save(root / "cxr" / f"p{k}.png")
+    Image.fromarray(image).save(root / "cxr" / "p9.png")
+    pairs = {"scans": "cxr/*.png", "masks": {"left": "masks/left/*.png", "right": "masks/right/*.png"}}
+    more = {"unlabelled": "leave out", "missing": "absent"}
+    (root / "dataset.json").write_text(json.dumps({"pairs": pairs | more}))
+
+    run = train(root, tmp_path / "run", overrides=ONE_STEP)
+    mask = load(run, device="cpu").segment(root / "cxr" / "p9.png")
+
+    assert "left out, as it says: 1 case without a mask (p9)" in (run / "train.log").read_text()
+    assert json.loads((run / "validation" / "summary.json").read_text())["metric_per_case"]
+    assert {*np.unique(np.asarray(mask))} <= {0, 1, 2}
+
+
+# --- scans without a mask ---------------------------------------------------------------------------------------------
+
+
+def test_scans_without_a_mask_are_left_out_where_dataset_json_says_so_and_that_is_told(tmp_path):
+    put(tmp_path, *(f"case_{k}/imaging.nii.gz" for k in range(6)), *(f"case_{k}/seg.nii.gz" for k in (0, 1)))
+    pairs = {"scans": "*/imaging.nii.gz", "masks": "*/seg.nii.gz", "unlabelled": "leave out"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": pairs}))
+
+    dataset, problems = survey(tmp_path)
+
+    assert ([case.name for case in dataset.cases], problems) == (["case_0", "case_1"], [])
+    assert dataset.guess == (
+        "paired by dataset.json; left out, as it says: 4 cases without a mask (case_2, case_3, case_4 and 1 more)"
+    )
+    put(tmp_path, "case_7/seg.nii.gz")
+    assert "no scan by `pairs`" in str(survey(tmp_path)[1][0])  # of that nothing is said
+
+
+def test_where_every_scan_has_a_mask_nothing_is_told(tmp_path):
+    put(tmp_path, *(f"case_{k}/{name}.nii.gz" for k in range(2) for name in ("imaging", "seg")))
+    pairs = {"scans": "*/imaging.nii.gz", "masks": "*/seg.nii.gz", "unlabelled": "leave out"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"pairs": pairs}))
+    assert survey(tmp_path)[0].guess == ""

@@ -57,6 +57,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(class_run: Path) -> 
         "state/last.safetensors",
         "state/previous.safetensors",
         "state/.lock",
+        "state/data.json",
         "model_card.md",
     }
 

@@ -63,6 +63,7 @@ def test_the_folder_holds_what_is_promised_and_nothing_else(tiny_run: Path) -> N
         "state/last.safetensors",
         "state/previous.safetensors",
         "state/.lock",
+        "state/data.json",
         "validation/summary.json",
         "validation/cases.csv",
         "validation/evaluation.md",
@@ -408,7 +409,7 @@ def test_a_run_does_not_go_on_with_what_another_decided(
         signal_at(2, signal.SIGTERM)
         with pytest.raises(Interrupted):
             train(copied_data, folder, overrides=SETTINGS | more)
-    said = name
+    said, changed = name, []
     if name == "splits.json":
         sides = json.loads((run / name).read_text())
         (run / name).write_text(json.dumps(sides | {"train": sides["train"][1:]}))
@@ -425,19 +426,27 @@ def test_a_run_does_not_go_on_with_what_another_decided(
         image = nib.load(scan)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 500, image.affine, image.header), scan)
         said = "data, of which a file is larger or smaller"
+        changed.append(scan)
     elif name == "mask of the same size":
         mask = copied_data / "labelsTr" / f"{json.loads((run / 'splits.json').read_text())['train'][0]}.nii.gz"
         content = bytearray(mask.read_bytes())
         content[-8] ^= 1
         mask.write_bytes(content)
         said = "data, of which a file holds something else"
+        changed.append(mask)
     else:
         shutil.rmtree(run / "state")
         shutil.copytree(other / "state", run / "state")
         said = r"splits.json|config.yaml \(seed\)"
+    files = 2 * sum(len(json.loads((run / "splits.json").read_text())[side]) for side in ("train", "val"))
     signal_at(10**5)
-    with pytest.raises(VptError, match=rf"was saved by a run with another ({said}); put back the one"):
+    with pytest.raises(VptError, match=rf"was saved by a run with another ({said}); put back the one") as told:
         train(None, run, resume=True)
+    assert all(f" started with (1 of {files} changed: {file}), or " in str(told.value) for file in changed)
+    if changed:  # beside a state of a version that kept one digest of all
+        (run / "state" / "data.json").unlink()
+        with pytest.raises(VptError, match=rf"({said}); put back the one it was started with, or the state"):
+            train(None, run, resume=True)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vpt.cli.shared import PatientsPattern, console, usage
+from vpt.cli.shared import PatientsPattern, Task, console, usage
 
 
 def check(
@@ -29,6 +29,7 @@ def check(
             help="What values of the masks are called, as data.labels: '{liver: [1, 2], background: others}'."
         ),
     ] = None,
+    task: Task = None,
 ) -> None:
     """Say what a data set holds and what is wrong with it, before hours are spent on it."""
     from vpt.config import parse_labels
@@ -39,14 +40,19 @@ def check(
     from vpt.files import as_json
     from vpt.progress import bar
     from vpt.report.own_results import require_own_page
+    from vpt.vocabulary import TASKS
+    from vpt.words import either
 
+    asked = next((each for each in TASKS if each == task), None)
+    if task is not None and asked is None:
+        usage(f"--task {task}: expected {either(TASKS)}")
     if html and html.suffix.lower() not in (".html", ".htm"):
         usage(f"--html {html}: is the name of the page, and what is there would be replaced; give NAME.html")
     if html:
         require_own_page(html)
     with bar("checking") as tick:
         try:
-            found = check_dataset(data, tick, patients, parse_labels(labels) if labels else None)
+            found = check_dataset(data, tick, patients, parse_labels(labels) if labels else None, asked)
         except VptError as error:
             if json:
                 print(as_json(unusable(error, data)))

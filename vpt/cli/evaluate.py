@@ -176,16 +176,14 @@ def evaluate(
         options |= {"labels": _labels(labels), "strict": strict, "patients": patients}
     if kind in ("run", "mean", "runs"):
         options["split"] = split
+    if kind in OF_RUNS and kind not in COMPARED:
+        options["to_save"] = True
     if quality:
         options["quality"] = True
     with bar("evaluating") as tick:
         report, folder = _evaluated(kind, paths, out, options | {"progress": tick})
     console().print(report.table())
     saved = report.save(folder)
-    if kind in OF_RUNS and not quality:
-        from vpt.report.own_results import drop_quality
-
-        drop_quality(folder)
     page = _page(kind, report, folder, paths[0], data, viewer)
     tables = "comparison.csv, comparison.md" if kind in COMPARED else "cases.csv, evaluation.md"
     print(f"written: {saved}, {tables}{', quality.csv' if quality else ''}, {page.name}")

@@ -80,6 +80,7 @@ class Cases(Generic[C]):
     cases: tuple[C, ...]
     patients: dict[str, str]
     columns: dict[str, dict[str, str]]
+    check: str
 
     def patient(self, name: str) -> str:
         """Whose scan a case is, see `Patients`."""
@@ -111,7 +112,8 @@ class SegmentationSet(Cases[Case]):
     patient, and train, val or test, where something says so; kind: what the cases' files are; source: the file that
     lists the cases, or the folder; guess: what was taken from the files' names alone, in words; codes: of labels by
     name, for DICOM segmentations; label_values: what the files' values stand for, None where each is a label's id;
-    columns: of a list, column -> case -> what else it says; stems: case -> the folder of its patient, as guessed.
+    columns: of a list, column -> case -> what else it says; stems: case -> the folder of its patient, as guessed;
+    check: the command that lists what is wrong with it.
     """
 
     root: Path
@@ -128,6 +130,7 @@ class SegmentationSet(Cases[Case]):
     label_values: LabelValues | None = None
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     stems: dict[str, str] = field(default_factory=dict)
+    check: str = field(default="", compare=False)
 
     def _stems(self) -> dict[str, str]:
         return self.stems

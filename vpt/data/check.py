@@ -51,6 +51,7 @@ from vpt.data.splits import Splits, first_sides, split_source, survey_folds
 from vpt.errors import VptError
 from vpt.readers import ColourMask, LabelFiles, Relabelled
 from vpt.readers.colours import Colour, shown
+from vpt.vocabulary import Task
 from vpt.words import counted, listed
 
 FEW_PIXELS = 10  # a mask of less is likely a slip of the mouse
@@ -61,14 +62,16 @@ def check_dataset(
     progress: Callable[[int, int, str], None] = lambda done, total, name: None,
     patients: str | None = None,
     labels: Mapping[str, Claim] | None = None,
+    task: Task | None = None,
 ) -> Check:
     """Read every image and label of a data set once, and collect all problems.
 
     progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`; labels:
-    names for the values of the masks, see `LabelValues.read_as`. Raises VptError only when the folder or its
+    names for the values of the masks, see `LabelValues.read_as`; task: what it is to be read for, by default what its
+    layout says. Raises VptError only when the folder or its
     dataset.json cannot be used at all, so that there is nothing to check. Labelled sets are `check_labelled`'s.
     """
-    if is_labelled(root):
+    if task == "classification" or (task is None and is_labelled(root)):
         if labels:
             raise VptError(f"{root}: a data set for classification, whose images have no masks; leave --labels out")
         return check_labelled(root, progress=progress, patients=patients)

@@ -36,7 +36,8 @@ class LabelledSet(Cases[Example]):
     patients: case -> patient, sides: case -> train, val or test, where something says so; stems: case -> its name
     without class, side and last number, see `Patients`; columns: of a list, column -> case -> what else it says;
     left_out: names of the examples of classes that were not asked for, and of masks, which a fixed split may list;
-    masks: in class folders, the files that are masks of the images beside them by their names.
+    masks: in class folders, the files that are masks of the images beside them by their names; check: the command
+    that lists what is wrong with it.
     """
 
     root: Path
@@ -54,6 +55,7 @@ class LabelledSet(Cases[Example]):
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
     masks: tuple[Source, ...] = ()
+    check: str = ""
 
     @cached_property
     def whose(self) -> Patients:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vpt.data.cases import SegmentationSet, as_case, raise_first
+from vpt.data.check_command import check_command
 from vpt.data.labelled import LabelledSet
 from vpt.data.strata import Held, deal, of_patients, read_held
 from vpt.errors import VptError
@@ -69,7 +70,7 @@ def read_splits(dataset: AnySet, fold: int | None = None, folds: int | None = No
     no test side. Cases on no side are allowed (warned of by `vpt check`).
     """
     splits, problems = survey_splits(dataset, fold, folds, progress=progress)
-    raise_first(problems, f"`vpt check {_source(dataset)}` lists them all")
+    raise_first(problems, f"`{dataset.check or check_command(_source(dataset))}` lists them all")
     return splits
 
 

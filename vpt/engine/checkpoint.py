@@ -109,8 +109,11 @@ def load_state(
     say: Callable[[str], None] = lambda said: None,
     learned: LearningLoss | None = None,
     decided: Mapping[str, str] = MappingProxyType({}),
+    changed: Callable[[Mapping[str, str]], str] = lambda saved: "",
 ) -> Progress:
     """Bring all to where `save_state` left it, if the backbone is the same; `say` is told of a damaged newest state.
+
+    changed: from what was decided when it was saved, which files of the data are others now, in words; "" if unknown.
 
     Raises:
         VptError: both states are damaged, or they are of another model, or of a run that is another one by what was
@@ -125,13 +128,15 @@ def load_state(
         )
     saved = json.loads(metadata.get("decided", "{}"))  # nothing before version 0.6
     if differing := [name for name, said in decided.items() if saved.get(name, said) != said]:
+        of_data = differing[0].startswith("data")
+        files = changed(saved) if of_data else ""
         packed = (
             "; a file that was only packed or written anew counts as another, since not all voxels are read for this: "
             f"where that is so, start another run from what this one has learned, with --from {path.parent.parent}"
         )
         raise VptError(
-            f"{path}: was saved by a run with another {differing[0]}; put back the one it was started with, or the "
-            f"state that belongs to it{packed if differing[0].startswith('data') else ''}"
+            f"{path}: was saved by a run with another {differing[0]}; put back the one it was started with"
+            f"{f' ({files})' if files else ''}, or the state that belongs to it{packed if of_data else ''}"
         )
     if missing := [name for name in model.trained_state() if POOLED in name and f"model.{name}" not in tensors]:
         raise VptError(

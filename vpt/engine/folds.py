@@ -134,7 +134,7 @@ def _require_same(out: Path, base: Config) -> None:
 def _folds(dataset: SegmentationSet | LabelledSet, count: int) -> list[Splits]:
     """The folds as they would be if all masks held the same, for which none is read."""
     found = [survey_splits(dataset, fold, count, held={}) for fold in range(count)]
-    raise_first(found[0][1], "`vpt check` lists them all")
+    raise_first(found[0][1], f"`{dataset.check}` lists them all")
     return [splits for splits, _ in found]
 
 

@@ -232,20 +232,21 @@ class Segmenting(Job):
         segmenter = segmenter_of(self.model, setup.plan, setup.dataset.labels, setup.device, self.precision)
         folder = run / "validation"
         cases = [self.segmented.case(name) for name in setup.splits.val]
+        whose = setup.dataset.patient
         with bar("validating") as tick:
             title = f"{run.name}: validation split"
-            report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+            report = evaluate_split(segmenter, cases, folder, whose, title=title, progress=tick, to_save=True)
         chosen = self._choose_decision(segmenter, cases, report, log)
         if chosen != segmenter.decision:
             segmenter.decision = chosen
             title += f"; {DECIDED[chosen]}, as chosen on these cases"
             with bar("validating, decided anew") as tick:
-                report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+                report = evaluate_split(segmenter, cases, folder, whose, title=title, progress=tick, to_save=True)
         if steps := self._choose_steps(cases, folder, best, log):
             segmenter.postprocess = steps
             title += f"; {in_words(steps, segmenter.labels)}, as chosen on these cases"
             with bar("validating, post-processed") as tick:
-                report = evaluate_split(segmenter, cases, folder, setup.dataset.patient, title=title, progress=tick)
+                report = evaluate_split(segmenter, cases, folder, whose, title=title, progress=tick, to_save=True)
         if (steps, chosen) != (best.postprocess, best.decision):
             self._record(steps, chosen, best)
         report.save(folder)

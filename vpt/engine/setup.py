@@ -36,6 +36,7 @@ from vpt.data.splits import Splits, read_splits, read_written
 from vpt.engine.callbacks.base import dotted
 from vpt.engine.continuing import with_task
 from vpt.engine.further_task import is_beside, keep_copy, kept_tasks, require_same_files
+from vpt.engine.kept_marks import MARKED, digest_of
 from vpt.engine.starting import adopt, require_unseen
 from vpt.errors import VptError
 from vpt.files import write_json, write_text
@@ -80,23 +81,22 @@ class Setup:
             "config.yaml (seed)": str(self.config.seed),
             "set of labels": json.dumps(self.dataset.labels),
             "data, of which a file is larger or smaller": json.dumps(self._sizes),
-            "data, of which a file holds something else": json.dumps(self._marks),
         }
-        return {name: sha256(text.encode()).hexdigest() for name, text in said.items()}
+        digests = {name: sha256(text.encode()).hexdigest() for name, text in said.items()}
+        return digests | {MARKED: digest_of(self.marks)}
 
     @cached_property
     def _sizes(self) -> dict[str, list[int]]:
         """Bytes of each file of the cases that are learned from and validated, wherever they lie."""
         return {
-            name: [path.stat().st_size if path.is_file() else 0 for path in paths]
-            for name, paths in self._files.items()
+            name: [path.stat().st_size if path.is_file() else 0 for path in paths] for name, paths in self.files.items()
         }
 
     @cached_property
-    def _marks(self) -> dict[str, list[str]]:
+    def marks(self) -> dict[str, list[str]]:
         """What each of these files holds, see `marks_of`, and what a list or a folder says of an example."""
-        marks = iter(marks_of([path for paths in self._files.values() for path in paths]))
-        found = {name: list(islice(marks, len(paths))) for name, paths in self._files.items()}
+        marks = iter(marks_of([path for paths in self.files.values() for path in paths]))
+        found = {name: list(islice(marks, len(paths))) for name, paths in self.files.items()}
         if isinstance(self.dataset, LabelledSet):
             for case in self.dataset.cases:
                 if case.name in found:
@@ -104,7 +104,7 @@ class Setup:
         return found
 
     @cached_property
-    def _files(self) -> dict[str, list[Path]]:
+    def files(self) -> dict[str, list[Path]]:
         """The files of the cases that train or validate; an array in memory has none."""
         seen, found = {*self.splits.train, *self.splits.val}, {}
         for case in self.dataset.cases:
@@ -179,14 +179,14 @@ def read_data(config: Config) -> tuple[ResolvedConfig, SegmentationSet | Labelle
     task = config.task or ("classification" if is_labelled(data.path) else "segmentation")
     if task == "segmentation":
         resolved = config.resolved(task)  # what cannot be is told before the data are looked at
-        read = read_dataset(data.path, data.patients, data.labels)
+        read = read_dataset(data.path, data.patients, data.labels, config.task)
         if text := unwritable(read):
             raise VptError(f"{read.root}: {text}")
         return resolved, keep_labels(read, config.start.kept or ())
     if config.start.adds:
         config = with_task(config)
         data = config.data
-    labelled = read_labelled(data.path, data.target, data.classes, data.patients, data.only)
+    labelled = read_labelled(data.path, data.target, data.classes, data.patients, data.only, config.task)
     known = data.model_copy(update={"target": labelled.target, "classes": labelled.classes})
     return config.resolved(task).model_copy(update={"data": known}), labelled
 

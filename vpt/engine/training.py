@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from logging import Logger
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from vpt.engine.checkpoint import Progress, load_state, save_state
 from vpt.engine.fit import Cadence, Hooks, Settings, fit, in_words
 from vpt.engine.folder import STATE, require_same, same_folder
 from vpt.engine.job import Job
+from vpt.engine.kept_marks import changed_since, keep_marks
 from vpt.engine.learning import scaler_of
 from vpt.engine.loading import choose_workers
 from vpt.engine.logs import write_metrics
@@ -120,11 +122,13 @@ class _Kept:
         require_same(self.job.run, self.stays())
         kept = self.job.model, self.optimizer, progress, self.average, self.scaler
         save_state(self.path, *kept, self.learned, self.job.setup.decided())
+        keep_marks(self.path.parent, self.job.setup.marks)
 
     def load(self, log: Logger) -> Progress:
-        model, learned = self.job.model, self.learned
-        decided = self.job.setup.decided()
-        return load_state(self.path, model, self.optimizer, self.average, self.scaler, log.warning, learned, decided)
+        kept = self.job.model, self.optimizer, self.average, self.scaler
+        setup = self.job.setup
+        changed = partial(changed_since, self.path.parent, setup.marks, setup.files)
+        return load_state(self.path, *kept, log.warning, self.learned, setup.decided(), changed)
 
     @property
     def learned(self) -> LearningLoss | None:

@@ -13,7 +13,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.class_pictures import MOST_CLASSES, draw_confusion, draw_labels, draw_reliability
 from vpt.report.group_blocks import group_blocks
-from vpt.report.own_results import PICTURES, RESULTS, require_own
+from vpt.report.own_results import PICTURES, QUALITY, RESULTS, saving
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.classes import counted_confidences
 from vpt.scores.classification import PER_CLASS, ClassificationScores, probabilities_csv
@@ -50,16 +50,16 @@ class ClassReport(ClassificationScores):
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
-        require_own(folder, *RESULTS, *PICTURES)
-        write_text(folder / "cases.csv", self.to_csv())
-        write_text(folder / "evaluation.md", self.markdown())
-        if self.target == "labels":
-            draw_labels(folder / "confusion.png", self.confusion(), self.classes, self.title)
-        else:
-            draw_confusion(folder / "confusion.png", self.confusion(), self.classes, self.title)
-        sure, right = counted_confidences(self.probabilities, self.targets, self.target, self.annotated)
-        draw_reliability(folder / "reliability.png", sure, right, self.target, self.scores()["ece"], self.title)
-        write_json(folder / "summary.json", self.summary())
+        with saving(folder, *RESULTS, *PICTURES, without=[QUALITY]):
+            write_text(folder / "cases.csv", self.to_csv())
+            write_text(folder / "evaluation.md", self.markdown())
+            if self.target == "labels":
+                draw_labels(folder / "confusion.png", self.confusion(), self.classes, self.title)
+            else:
+                draw_confusion(folder / "confusion.png", self.confusion(), self.classes, self.title)
+            sure, right = counted_confidences(self.probabilities, self.targets, self.target, self.annotated)
+            draw_reliability(folder / "reliability.png", sure, right, self.target, self.scores()["ece"], self.title)
+            write_json(folder / "summary.json", self.summary())
         return folder / "summary.json"
 
     def markdown(self) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vpt.errors import VptError
-from vpt.files import holds_file, read_json
+from vpt.files import holds_file, read_json, write_text
 from vpt.scores.trust import COLUMNS
 
 SUMMARY, CASES, EVALUATION, QUALITY = "summary.json", "cases.csv", "evaluation.md", "quality.csv"
@@ -16,8 +16,10 @@ RESULTS = (SUMMARY, CASES, EVALUATION)
 PICTURES = ("confusion.png", "reliability.png")
 COMPARISON = ("comparison.json", "comparison.csv", "comparison.md")
 PAGE = "report.html"
-BEGUN = ".vpt-evaluation"  # beside masks while they are written and scored
+EVALUATED = (PAGE, SUMMARY, EVALUATION, QUALITY, *PICTURES, CASES)  # the last says whose the pictures are
+BEGUN = ".vpt-evaluation"  # in a folder while masks are written there and scored, and until all results are there
 MADE = b"<p>Made by vpt "  # in every page
+SCORED = (b'<p class="kind">Evaluation</p>', b'<p class="kind">Comparison</p>')  # in those of scores
 HEADERS = (b"case,label,name,", b"name,reference,prediction,correct,")  # of our cases.csv: of masks, of classes
 HOW = re.compile(rb"\n## How\n\n\* [\d,]+ cases?[ ,]")  # in our evaluation.md
 
@@ -43,16 +45,40 @@ def require_own_page(page: Path) -> None:
 
 
 @contextmanager
-def marked(folder: Path) -> Iterator[None]:
-    """A mark in a folder while an evaluation writes masks there; it stays where that is broken off, see `holds_own`."""
+def marked(folder: Path, *, to_save: bool = False) -> Iterator[None]:
+    """A mark in a folder while an evaluation writes masks there; it stays where that is broken off, see `holds_own`.
+
+    to_save: its results will be saved there (`saving`). Those of an earlier one are removed before the first mask, and
+    the mark stays until they are.
+    """
     mark = folder / BEGUN
-    mark.touch()
+    write_text(mark, "")
+    if to_save:
+        _drop(folder, EVALUATED)
     try:
         yield
     except BaseException:
         if [*folder.iterdir()] == [mark]:  # nothing was written
             mark.unlink()
         raise
+    if not to_save:
+        mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def saving(folder: Path, *names: str, without: Iterable[str] = ()) -> Iterator[None]:
+    """While results are written that are called so: what an earlier evaluation left of them, and its page, is removed
+    before the first, so that files of two never lie side by side; the mark of `marked` stays until all are there.
+    without: what such results never have, and an earlier evaluation may.
+
+    Raises:
+        VptError: a file of such a name is not of an evaluation.
+    """
+    require_own(folder, *names)
+    mark = folder / BEGUN
+    write_text(mark, "")
+    _drop(folder, [name for name in (*EVALUATED, *COMPARISON) if name in (*names, *without, PAGE)])
+    yield
     mark.unlink(missing_ok=True)
 
 
@@ -61,10 +87,11 @@ def holds_own(folder: Path) -> bool:
     return holds_file(folder / CASES) or holds_file(folder / BEGUN)
 
 
-def drop_quality(folder: Path) -> None:
-    """Remove the `quality.csv` of an evaluation that one without it replaces; another's of that name stays."""
-    if holds_file(folder / QUALITY) and OURS[QUALITY](folder / QUALITY):
-        (folder / QUALITY).unlink()
+def _drop(folder: Path, names: Iterable[str]) -> None:
+    """Remove what an earlier evaluation left; what somebody else called so stays, and pages of anything else do."""
+    for path in (folder / name for name in names):
+        if holds_file(path) and (_is_of_scores if path.name == PAGE else OURS[path.name])(path):
+            path.unlink()
 
 
 def _has(*keys: str) -> Callable[[Path], bool]:
@@ -92,6 +119,12 @@ def _begins(*starts: bytes) -> Callable[[Path], bool]:
 
 def _is_our_page(path: Path) -> bool:
     return MADE in path.read_bytes()
+
+
+def _is_of_scores(path: Path) -> bool:
+    """Whether a page is one of an evaluation or a comparison: others, of a run or of predictions, lie there as well."""
+    page = path.read_bytes()
+    return MADE in page and any(kind in page for kind in SCORED)
 
 
 def _is_our_picture(path: Path) -> bool:

@@ -16,7 +16,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.classification import HEADLINES
 from vpt.report.group_blocks import range_of, shown
-from vpt.report.own_results import COMPARISON, require_own
+from vpt.report.own_results import COMPARISON, saving
 from vpt.scores.bootstrap import LEVEL
 from vpt.scores.classification import PER_CLASS
 from vpt.scores.paired import LESS_IS_BETTER, TIE, CasePair, Difference, Paired
@@ -80,10 +80,10 @@ class PairedReport:
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
-        require_own(folder, *COMPARISON)
-        write_text(folder / "comparison.csv", self.to_csv())
-        write_text(folder / "comparison.md", self.markdown())
-        write_json(folder / "comparison.json", self.summary())
+        with saving(folder, *COMPARISON):
+            write_text(folder / "comparison.csv", self.to_csv())
+            write_text(folder / "comparison.md", self.markdown())
+            write_json(folder / "comparison.json", self.summary())
         return folder / "comparison.json"
 
     def summary(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from vpt.files import make_folder, write_json, write_text
 from vpt.report.blocks import Block
 from vpt.report.group_blocks import group_blocks, range_of, shown
 from vpt.report.lesion_blocks import lesion_blocks
-from vpt.report.own_results import QUALITY, RESULTS, require_own
+from vpt.report.own_results import PICTURES, QUALITY, RESULTS, saving
 from vpt.report.parts import EMPTY_WORDS
 from vpt.report.trust_blocks import trust_blocks
 from vpt.scores.bootstrap import LEVEL
@@ -36,19 +36,20 @@ class Report(SegmentationScores):
     """
 
     def save(self, folder: str | Path) -> Path:
-        """Write `summary.json`, `cases.csv`, `evaluation.md`, and `quality.csv` if asked for, into the folder, made if
-        missing -> the path of `summary.json`.
+        """Write `summary.json` (last), `cases.csv`, `evaluation.md`, and `quality.csv` if asked for, into the folder,
+        made if missing, in place of an earlier evaluation's -> the path of `summary.json`.
 
         Raises VptError when the folder cannot be made or written, or holds such files that are not of an evaluation.
         """
         folder = Path(folder)
         make_folder(folder, "choose another place")
-        require_own(folder, *RESULTS, *([] if self.qualities is None else [QUALITY]))
-        write_text(folder / "cases.csv", self.to_csv())
-        write_text(folder / "evaluation.md", self.markdown())
-        if self.qualities is not None:
-            write_text(folder / "quality.csv", self.quality_csv())
-        write_json(folder / "summary.json", self.summary())
+        names = RESULTS if self.qualities is None else (*RESULTS, QUALITY)
+        with saving(folder, *names, without=PICTURES):
+            write_text(folder / "cases.csv", self.to_csv())
+            write_text(folder / "evaluation.md", self.markdown())
+            if self.qualities is not None:
+                write_text(folder / "quality.csv", self.quality_csv())
+            write_json(folder / "summary.json", self.summary())
         return folder / "summary.json"
 
     def table(self) -> Any:

@@ -53,6 +53,7 @@ def evaluate_run(
     groups: str | Path | None = None,
     quality: bool = False,
     cache: Path | None = None,
+    to_save: bool = False,
     progress: Tick = silent,
     **settings: Any,
 ) -> tuple[Report | ClassReport, Path]:
@@ -76,7 +77,9 @@ def evaluate_run(
         postprocess: False leaves out what the training chose to do with masks; the folder is RUN/test_raw then;
         quality: how far the masks are to be trusted, and whether that tells good from bad; the limits of what is usual
             are chosen on the validation cases, and kept for `vpt predict --quality` (see `vpt.use.limits`);
-        cache: of a run that classifies: a folder for prepared examples, found again by other runs with the same plan.
+        cache: of a run that classifies: a folder for prepared examples, found again by other runs with the same plan;
+        to_save: the report will be saved in the folder: what an earlier evaluation left there is removed before the
+            first mask, so that no mask lies beside scores of another.
 
     Raises:
         VptError: not a run, an empty split, a case that cannot be segmented or scored.
@@ -118,6 +121,7 @@ def evaluate_run(
         progress=progress,
         box=reference_box if oracle_box else None,
         quality=quality,
+        to_save=to_save,
         **settings,
     )
     if report.qualities is not None:

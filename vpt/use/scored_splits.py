@@ -86,13 +86,14 @@ def evaluate_split(
     progress: Tick = silent,
     box: Callable[[Case], Any] | None = None,
     quality: bool = False,
+    to_save: bool = False,
     **settings: Any,
 ) -> Report:
     """Segment labelled cases into `folder` and score every mask.
 
     patient: whose scan a case of that name is, since intervals are over patients; box: where to look in a case;
-    quality: is looked at as well. Values that do not look like those of the training are warned of: they belong to the
-    same data set.
+    quality: is looked at as well; to_save: the report will be saved in the folder (see `own_results.marked`). Values
+    that do not look like those of the training are warned of: they belong to the same data set.
     """
     read = [file for case in cases for file in case.files if isinstance(file, Path)]
     require_own_places(
@@ -106,7 +107,7 @@ def evaluate_split(
             qualities.append(found.quality)
 
     masking = Masking(segmenter, lambda case: mask_file(folder, case), box, force=True, beside=Beside(quality=quality))
-    with marked(folder):
+    with marked(folder, to_save=to_save):
         failures = segment_cases(masking, cases, progress, tell=tell)
         if failures:
             raise VptError("; ".join(failure.reason for failure in failures))

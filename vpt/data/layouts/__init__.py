@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vpt.data.cases import SegmentationSet, kind_of, raise_first, require_plain_names
+from vpt.data.check_command import check_command
 from vpt.data.label_values import Claim, LabelValues
 from vpt.data.layouts.annotated import read_annotated, with_annotated
 from vpt.data.layouts.bids import is_bids, survey_bids
@@ -37,16 +38,21 @@ __all__ = ["is_labelled", "read_dataset", "read_labelled", "survey", "survey_lab
 
 
 def read_dataset(
-    root: str | Path, patients: str | None = None, labels: Mapping[str, Claim] | None = None
+    root: str | Path,
+    patients: str | None = None,
+    labels: Mapping[str, Claim] | None = None,
+    task: str | None = None,
 ) -> SegmentationSet:
     """The data set in a folder, cases sorted by name, each with its label. Raises VptError at the first problem.
 
     patients: a regular expression that finds in every case's name whose it is, instead of what dataset.json says;
-    labels: names for the values of its masks, see `LabelValues.read_as`.
+    labels: names for the values of its masks, see `LabelValues.read_as`; task: what was asked for by name, for the
+    command that is told.
     """
     dataset, problems = survey(root, patients, labels)
-    raise_first(problems, f"`vpt check {root}` lists them all")
-    return dataset
+    command = check_command(root, patients, labels, task)
+    raise_first(problems, f"`{command}` lists them all")
+    return replace(dataset, check=command)
 
 
 def survey(

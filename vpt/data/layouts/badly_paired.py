@@ -110,9 +110,9 @@ def require_shared_labels(pairing: Pairing, content: dict[str, Any]) -> None:
     if told or sum(any(map(str.isdigit, name)) for name in names) < MOST * len(names):
         return
     case = max(pairing.both, key=lambda its: len(pairing.masks[its]))
-    first = next(iter(pairing.masks[case].values()))
+    first, scan = next(iter(pairing.masks[case].values())), first_scan(pairing, case)
     raise VptError(
-        f"{first.path}: one of {counted(len(pairing.masks[case]), 'mask')} of {first_scan(pairing, case).path.name}, and "
-        "no other case has a mask called as any of them, so that they are no labels but single objects (instances); "
-        "merge those of each case into one mask, called as its scan, with a value for each label"
+        f"{first.path}: one of {counted(len(pairing.masks[case]), 'mask')} of {scan.path.name}, and no other case has "
+        "a mask called as any of them, so that they are no labels but single objects (instances); merge those of each "
+        "case into one mask, called as its scan, with a value for each label"
     )

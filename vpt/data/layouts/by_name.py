@@ -8,7 +8,6 @@ the case, and at most one more at its end says which sequence a scan is, or whic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from vpt.data.layouts.description import (
     case_in_words,
     description,
     given_labels,
-    numbers_of,
     read_channels,
     read_patients,
     shown_name,
 )
 from vpt.data.layouts.image_folders import found_labels, image_channels, labels_of_masks, turned
+from vpt.data.layouts.label_masks import label_masks
 from vpt.data.layouts.name_pairs import Pairing, case_names, first_scan, pair_named
 from vpt.data.layouts.named_files import NamedFile, Words
 from vpt.data.layouts.naming import PLAIN
@@ -81,13 +80,8 @@ def _labelled(
     """The labels, and what each case's are read from."""
     if pairing.by_label:
         source = root / "dataset.json"
-        given = given_labels(content, source)
-        ids = numbers_of(pairing.labels, given, source)
-        parts = {
-            case: tuple((file.path, ids[name]) for name, file in pairing.masks[case].items()) for case in pairing.both
-        }
-        called = {id: (given or {}).get(id, name) for name, id in sorted(ids.items(), key=itemgetter(1))}
-        return {0: "background", **called}, {case: LabelFiles(tuple(sorted(masks))) for case, masks in parts.items()}
+        parts = {case: {name: file.path for name, file in pairing.masks[case].items()} for case in pairing.both}
+        return label_masks(parts, given_labels(content, source), source)
     masks = {"/".join(case): pairing.masks[case][""].path for case in pairing.both}
     given = given_labels(content, root / "dataset.json")
     if not flat:

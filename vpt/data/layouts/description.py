@@ -109,7 +109,10 @@ def labels_of(content: dict[str, Any], source: Path) -> dict[int, str]:
         if value:
             require_plain_name(name, source)
     if labels.get(0, BACKGROUND) != BACKGROUND and BACKGROUND in labels.values():
-        raise VptError(f"{source}: 0 is always the background, but it is {labels[0]}; write that with an id from 1 on")
+        raise VptError(
+            f"{source}: 0 is always the background, but it is {labels[0]}; write that with an id from 1 on, and the "
+            "background as 0, here and in the masks"
+        )
     read = LabelValues({0: BACKGROUND} | dict(sorted(labels.items())))
     if len(read.labels) == 1:
         raise VptError(f"{source}: labels hold only the background; add what is to be segmented with an id from 1 on")

@@ -7,12 +7,14 @@ for `vpt check`, `read_labelled` raises the first one; who trains and who is tes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from vpt.data.cases import kind_of, raise_first
+from vpt.data.check_command import check_command
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts.bids import is_bids
 from vpt.data.layouts.by_name import is_told_by_names
@@ -90,17 +92,19 @@ def read_labelled(
     classes: Sequence[str] | None = None,
     patients: str | None = None,
     only: Sequence[str] | None = None,
+    task: str | None = None,
 ) -> LabelledSet:
     """The labelled set in a folder, .csv or .npz. Raises VptError at the first problem.
 
     target: by default `labels` where an image has several, else `classes`. classes: their order, and that there are no
     others; by default the names found, sorted as numbers if they all are (of an .npz: "class 0", "class 1", ...).
     patients: a regular expression that finds in every case's name whose it is, instead of what else says it.
-    only: leave out the examples of all other classes.
+    only: leave out the examples of all other classes. task: as of `read_dataset`.
     """
     found, problems = survey_labelled(path, target, classes, patients, only)
-    raise_first(problems, f"`vpt check {path}` lists them all")
-    return found
+    command = check_command(path, patients, task=task)
+    raise_first(problems, f"`{command}` lists them all")
+    return replace(found, check=command)
 
 
 def survey_labelled(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vpt.data.cases import without_ending
 from vpt.data.ids_in_names import RARER, own_name
 from vpt.data.layouts.patterns import is_paired, survey_pairs
 from vpt.errors import VptError
+from vpt.readers import LabelFiles
 from vpt.use.evaluation.paired_names import mask_files, require_references
 from vpt.use.evaluation.pairs import Matched, Pair, mask_of
 
@@ -52,4 +54,8 @@ def pair_with_set(predictions: Path, references: Path, own: Sequence[Path]) -> M
         if name in found and case.label is not None
     ]
     missing = {name: case.files[-1] for name, case in cases.items() if name not in found}
-    return Matched.of(pairs, missing, "references are those that dataset.json pairs") if pairs else None
+    if not pairs:
+        return None
+    by_label = any(isinstance(case.label, LabelFiles) for case in cases.values())
+    labels = {id: label for id, label in dataset.labels.items() if id and by_label}
+    return replace(Matched.of(pairs, missing, "references are those that dataset.json pairs"), labels=labels)
