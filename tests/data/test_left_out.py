@@ -391,3 +391,13 @@ def test_what_only_says_something_of_files_is_not_left_out(make_images, name: st
     path.write_text("{}" if path.suffix else "\0")
     said = [problem.text for problem in check_dataset(root).problems if "not read" in problem.text]
     assert bool(said) == told
+
+
+def test_a_list_of_films_is_told_that_they_are_not_read(tmp_path: Path) -> None:
+    """The list alone is no way out: it names files that have to be converted first."""
+    (tmp_path / "Videos").mkdir()
+    for k in range(3):
+        (tmp_path / "Videos" / f"0X{k}.avi").write_bytes(b"RIFF")
+    (tmp_path / "FileList.csv").write_text("FileName,EF,Split\n0X0,61,TRAIN\n0X1,48,VAL\n0X2,55,TEST\n")
+    with pytest.raises(VptError, match=r"\(.*FileList\.csv\); 3 \.avi files are not read in Videos: convert them"):
+        check_dataset(tmp_path)

@@ -68,8 +68,8 @@ def check_dataset(
 
     progress: called after each case with (done, total, name); patients: see `vpt.data.patients.by_pattern`; labels:
     names for the values of the masks, see `LabelValues.read_as`; task: what it is to be read for, by default what its
-    layout says. Raises VptError only when the folder or its
-    dataset.json cannot be used at all, so that there is nothing to check. Labelled sets are `check_labelled`'s.
+    layout says. Raises VptError only when the folder or its dataset.json cannot be used at all, so that there is
+    nothing to check. Labelled sets are `check_labelled`'s.
     """
     if task == "classification" or (task is None and is_labelled(root)):
         if labels:

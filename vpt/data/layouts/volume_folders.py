@@ -68,7 +68,7 @@ def survey_volumes(root: Path) -> tuple[SegmentationSet, list[VptError]]:
         if root.is_dir() and (drawn := drawn_below(root)):
             raise VptError(f"{root}: no masks; {drawn}")
         if lists := lists_in(root):
-            raise VptError(f"{root}: no data set by its folders; {to_give(lists)}")
+            raise VptError(f"{root}: no data set by its folders; {to_give(lists)}{unread_beside(root)}")
         raise VptError(f"{root}: no dataset.json in this folder; {LAYOUTS}{why_unpaired(root)}{unread_beside(root)}")
     content = read_json(source)
     if not isinstance(content, dict):
