@@ -440,13 +440,23 @@ def test_labels_that_overlap_are_told(tmp_path):
     assert re.search(r"\d+ of its voxels are in liver_seg.nii.gz too", str(told))
 
 
+def test_labels_that_overlap_in_files_of_one_name_are_told_by_their_folders(tmp_path):
+    put(tmp_path, "scans/c.png", "mask_a/c.png", "mask_b/c.png")
+    say(tmp_path, "scans/*.png", {"a": "mask_a/*.png", "b": "mask_b/*.png"})
+
+    told = map(str, check_dataset(tmp_path).errors)
+    assert any(re.search(r"mask_b/c.png: \d+ of its voxels are in .*mask_a/c.png too", text) for text in told)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"masks": {"a": "*/*_seg.nii.gz", "b": "*/*_seg.nii.gz"}}, "pairs` names .* as a mask of a and of b; give"),
+        ({"masks": {"a": "*/*_seg.nii.gz", "b": "*/*_seg.nii.gz"}}, "pairs` names s1/liver_seg.nii.gz as a mask"),
         ({"masks": {"background": "*/liver_seg.nii.gz"}}, "`pairs` names masks of background; expected those of label"),
         ({"masks": {"": ["*/liver_seg.nii.gz", 3]}}, "`pairs` is not understood"),
         ({"masks": {}}, "`pairs` is not understood"),
+        ({"masks": {"": "*/liver_seg.nii.gz", "b": "*/tumour_seg.nii.gz"}}, "`pairs` is not understood"),
         ({"masks": {"Ignore": "*/liver_seg.nii.gz"}}, "'Ignore' would be a label like others"),
         ({"masks": {"a": "*/lver_seg.nii.gz"}}, "which no file fits"),
         ({"missing": "empty"}, "`missing` is 'empty' in `pairs`; expected \"absent\", or take it out"),

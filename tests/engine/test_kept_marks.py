@@ -24,6 +24,8 @@ def told(folder: Path, marks: dict[str, list[str]], digest: str = digest_of(MARK
         (MARKS | {"p2": ["c", "d", "(1,) None"]}, "1 of 5 changed: what is said of p2"),
         ({"p1": ["a", "x"], "p2": ["x", "d", "(0,) None"]}, "2 of 5 changed: m1.png, p2.png"),
         (MARKS | {"p1": ["a"]}, ""),  # a case with fewer files is another list, of which each that is left is the same
+        (MARKS | {"p1": ["b"]}, ""),  # whichever went
+        (MARKS | {"p1": ["x", "b", "a"]}, "1 of 6 changed: p1.png"),  # and one that came
     ],
 )
 def test_files_are_named_whose_marks_are_others(marks: dict[str, list[str]], said: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from label_scores import scores
 
+from vpt.errors import VptError
 from vpt.report.classification import ClassReport
 from vpt.report.own_results import BEGUN, holds_own, marked
 from vpt.report.segmentation import Report
@@ -69,12 +70,24 @@ def test_masks_that_are_written_anew_lie_beside_no_scores_of_earlier_ones(tmp_pa
     of_classes().save(tmp_path)
     (tmp_path / "report.html").write_text(PAGE.format("Evaluation"))
     (tmp_path / "quality.csv").write_text("scan,sharpness\n")  # of somebody else
-    with marked(tmp_path, to_save=True):
+    with marked(tmp_path, to_save=True) as writing:
+        writing()
         assert names_in(tmp_path) == {BEGUN, "quality.csv"}
         (tmp_path / "a.nii.gz").touch()
     assert holds_own(tmp_path)  # until the scores are there
     of_masks().save(tmp_path)
     assert names_in(tmp_path) == {"quality.csv", "a.nii.gz", "summary.json", "cases.csv", "evaluation.md"}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_evaluation_that_fails_before_its_first_mask_leaves_all_as_it_is(begun: bool, tmp_path: Path) -> None:
+    of_masks().save(tmp_path)
+    if begun:
+        (tmp_path / BEGUN).touch()
+    before = names_in(tmp_path)
+    with pytest.raises(VptError), marked(tmp_path, to_save=True):
+        raise VptError("a scan is damaged; copy it again")
+    assert names_in(tmp_path) == before
 
 
 def test_masks_of_which_no_scores_will_be_saved_leave_those_that_are_there(tmp_path: Path) -> None:

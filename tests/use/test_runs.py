@@ -91,6 +91,17 @@ def test_a_split_without_test_cases(run: Path) -> None:
     assert "val split, which chose the epoch (it has no test cases)" in report.settings.title
 
 
+def test_scans_that_cannot_be_read_leave_the_results_that_are_there(run: Path, copied_data: Path) -> None:
+    report, folder = evaluate_run(run)
+    report.save(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for scan in (copied_data / "imagesTr").iterdir():
+        scan.write_bytes(b"no scan")
+    with pytest.raises(VptError, match="blobs_005"):
+        evaluate_run(run, data=copied_data, to_save=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.slow
 def test_data_that_were_moved(run: Path, copied_data: Path, tmp_path: Path) -> None:
     config = run / "config.yaml"

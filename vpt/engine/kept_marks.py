@@ -41,10 +41,16 @@ def changed_since(folder: Path, marks: Marks, files: Mapping[str, Sequence[Path]
     changed = [
         str(files[name][place]) if place < len(files[name]) else f"what is said of {name}"
         for name, now in marks.items()
-        for place, mark in enumerate(now)
-        if mark not in kept.get(name, ())[place : place + 1]
+        for place in _others(now, kept.get(name, ()))
     ]
     return f"{len(changed)} of {sum(map(len, marks.values()))} changed: {listed(changed, 3)}" if changed else ""
+
+
+def _others(now: Sequence[str], then: Sequence[str]) -> list[int]:
+    """Places of the marks of a case that were others; where a file came or went, of those that were not there."""
+    if len(now) == len(then):
+        return [place for place, mark in enumerate(now) if mark != then[place]]
+    return [place for place, mark in enumerate(now) if mark not in then]
 
 
 def _kept(folder: Path, digest: str) -> Marks | None:

@@ -61,8 +61,9 @@ class LabelFilesReader(Reader):
             inside = _inside(path, grid, self.name)
             if both := int(np.count_nonzero(array[inside])):
                 other = files[int(array[inside].max())]
+                called = other if other.name == path.name else other.name  # of label folders all are called as the scan
                 raise VptError(
-                    f"{path}: {both} of its voxels are in {other.name} too; take them out of one of the two, or where "
+                    f"{path}: {both} of its voxels are in {called} too; take them out of one of the two, or where "
                     "both are one thing, drawn by two readers, take one of the files out"
                 )
             array[inside] = id

@@ -45,20 +45,26 @@ def require_own_page(page: Path) -> None:
 
 
 @contextmanager
-def marked(folder: Path, *, to_save: bool = False) -> Iterator[None]:
+def marked(folder: Path, *, to_save: bool = False) -> Iterator[Callable[[], None]]:
     """A mark in a folder while an evaluation writes masks there; it stays where that is broken off, see `holds_own`.
 
-    to_save: its results will be saved there (`saving`). Those of an earlier one are removed before the first mask, and
-    the mark stays until they are.
+    to_save: its results will be saved there (`saving`), and the mark stays until they are. What is yielded is called
+    before a mask is written: those of an earlier one are removed before the first, and stay where there is none.
     """
     mark = folder / BEGUN
+    begun, written = holds_file(mark), False
     write_text(mark, "")
-    if to_save:
-        _drop(folder, EVALUATED)
+
+    def writing() -> None:
+        nonlocal written
+        if to_save and not written:
+            _drop(folder, EVALUATED)
+        written = True
+
     try:
-        yield
+        yield writing
     except BaseException:
-        if [*folder.iterdir()] == [mark]:  # nothing was written
+        if not (begun or written):
             mark.unlink()
         raise
     if not to_save:

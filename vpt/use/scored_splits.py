@@ -106,8 +106,11 @@ def evaluate_split(
         if isinstance(found, Answer) and found.quality:
             qualities.append(found.quality)
 
-    masking = Masking(segmenter, lambda case: mask_file(folder, case), box, force=True, beside=Beside(quality=quality))
-    with marked(folder, to_save=to_save):
+    beside = Beside(quality=quality)
+    with marked(folder, to_save=to_save) as writing:
+        masking = Masking(
+            segmenter, lambda case: mask_file(folder, case), box, force=True, beside=beside, writing=writing
+        )
         failures = segment_cases(masking, cases, progress, tell=tell)
         if failures:
             raise VptError("; ".join(failure.reason for failure in failures))

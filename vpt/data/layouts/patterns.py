@@ -133,7 +133,9 @@ def _patterns(given: Any, source: Path) -> dict[str, list[str]]:
     """Name ("" where there is one) -> patterns."""
     named: dict[Any, Any] = given if isinstance(given, dict) else {"": given}
     lists: list[Any] = [[each] if isinstance(each, str) else each for each in named.values()]
-    if not named or not all(isinstance(each, list) and each and {*map(type, each)} == {str} for each in lists):
+    named_all = not isinstance(given, dict) or all(name.strip() for name in given)  # "" would be of all labels
+    listed_all = all(isinstance(each, list) and each and {*map(type, each)} == {str} for each in lists)
+    if not (named and named_all and listed_all):
         raise VptError(
             f"{source}: `{PAIRS}` is not understood; expected {PAIRED}, each a pattern of paths or a list of them; of "
             'several channels "scans": {"T1": "*/t1.nii.gz", "T2": "*/t2.nii.gz"}, of a file for each label "masks": '
@@ -222,8 +224,8 @@ def _require_one_label(masks: Mapping[str, Mapping[Key, Path]], source: Path) ->
         for path in its.values():
             if (other := label_of.setdefault(path, label)) != label:
                 raise VptError(
-                    f"{source}: `{PAIRS}` names {path.name} as a mask of {other} and of {label}; give patterns that "
-                    "are of one label each"
+                    f"{source}: `{PAIRS}` names {path.relative_to(source.parent)} as a mask of {other} and of {label}; "
+                    "give patterns that are of one label each"
                 )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from vpt.errors import VptError
 from vpt.readers.dicom.files import Header
 from vpt.words import listed
 
-PROJECTED = {"MIP", "MAXIP", "MAX_IP", "MINIP", "MIN_IP", "PROJECTION IMAGE"}
+PROJECTED = re.compile(r"MAX_?IP|MIN_?IP|PROJECTION IMAGE|(?:.*[ _])?(?:MIP|MNIP)", re.IGNORECASE)
+"""Of ImageType: "MIP" alone or behind what made it (Siemens' `CT_SOM5 MIP`), MNIP of Siemens' susceptibility maps."""
 NO_UPTAKE = {
     "CNTS": "counts",
     "CPS": "counts a second",
@@ -41,7 +44,7 @@ def refuse_mosaic(header: Header) -> None:
 def not_as_taken(header: Header) -> list[str]:
     """Of slices that are not a scan's own, or PET that does not measure what PET is read for."""
     found = []
-    if said := [part for part in image_type(header) if part.strip().upper() in PROJECTED]:
+    if said := [part for part in image_type(header) if PROJECTED.fullmatch(part.strip())]:
         found.append(
             f"its slices are projections through several by its header (ImageType {listed(said)}); is it the right "
             "series?"

@@ -56,7 +56,8 @@ class Masking:
     box: where to look in a case, see `Segmenter.segment`; by default nothing is said. form: what masks are written as.
     force: see `Segmenter.segment`. beside: what is written beside each mask. say: is told the file and what reading it
     took: what was left out of a folder, resampled, doubted. unlike: given the file and the grid of a scan, says in what
-    it is not like those of the training.
+    it is not like those of the training. writing: is called before anything of a case is written, in the thread that
+    writes.
     """
 
     segmenter: Segmenter
@@ -67,6 +68,7 @@ class Masking:
     beside: Beside = NOTHING
     say: Callable[[str, str], None] | None = None
     unlike: Callable[[str, Grid], list[str]] | None = None
+    writing: Callable[[], None] | None = None
 
     def prepare(self, case: Case) -> tuple[PreparedScan, float]:
         """The scan, and the seconds that it took."""
@@ -85,7 +87,7 @@ class Masking:
         counts = count_labels(labels, self.segmenter.labels)
         seconds += time.perf_counter() - started
         answer = Answer(path, seconds, counts, volume, (*doubts, *prepared.warned), pending.quality, prepared.task)
-        return Written(answer, mask, pending)
+        return Written(answer, mask, pending, self.writing)
 
     def doubts(self, prepared: PreparedScan) -> list[str]:
         found, name = [*prepared.reader.doubts(), *prepared.reader.alone()], prepared.reader.name
@@ -102,9 +104,12 @@ class Written:
     answer: Answer
     mask: Mask
     pending: Pending
+    writing: Callable[[], None] | None = None
 
     def write(self) -> Answer:
         started, answer = time.perf_counter(), self.answer
+        if self.writing:
+            self.writing()
         self.pending.write(answer.path)
         save_labels(answer.path, self.mask)
         return replace(answer, seconds=answer.seconds + time.perf_counter() - started)
