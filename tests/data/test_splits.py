@@ -12,7 +12,16 @@ from PIL import Image
 from vpt.data.cases import SegmentationSet
 from vpt.data.labelled import LabelledSet
 from vpt.data.layouts import read_dataset, read_labelled, survey
-from vpt.data.splits import Splits, fold_count, fold_in_words, read_splits, split_source, survey_folds, survey_splits
+from vpt.data.splits import (
+    Splits,
+    fold_count,
+    fold_in_words,
+    read_splits,
+    source_in_words,
+    split_source,
+    survey_folds,
+    survey_splits,
+)
 from vpt.errors import VptError
 
 
@@ -180,6 +189,16 @@ def test_the_sides_of_a_csv_are_honoured_after_split_json(tmp_path):
     parted = replace(found, root=tmp_path, patients={"a": "Ann", "b": "Ann"})
     with pytest.raises(VptError, match=r"labels\.csv: a in train and b in val are one patient's \(Ann\)"):
         read_splits(parted)
+
+
+def test_a_set_of_train_and_test_is_surveyed_by_the_folds_that_training_has(tmp_path):
+    lines = [f"i{k:02d}.png,{'ab'[k % 2]},{'train' if k < 10 else 'test'}" for k in range(15)]
+    found = labelled(tmp_path, *lines, header="path,label,split")
+    folds, problems = survey_folds(found)
+    assert (len(folds), problems) == (fold_count(found), [])
+    assert [read_splits(found, fold) for fold in range(len(folds))] == folds
+    assert source_in_words(found, folds) == "fold 0 of 5, labels.csv"
+    assert fold_in_words(found, None, None, folds[0]).startswith("fold 0 of 5, drawn by patient over train and val of")
 
 
 def test_drawn_folds_hold_each_class_in_proportion_and_whole_patients(tmp_path):

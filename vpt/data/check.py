@@ -47,7 +47,7 @@ from vpt.data.layouts.description import description, fewer_than_said
 from vpt.data.layouts.naming import UNLABELLED
 from vpt.data.layouts.patterns import is_paired
 from vpt.data.reading import read_each
-from vpt.data.splits import Splits, first_sides, split_source, survey_folds
+from vpt.data.splits import Splits, first_sides, source_in_words, split_source, survey_folds
 from vpt.errors import VptError
 from vpt.readers import ColourMask, LabelFiles, Relabelled
 from vpt.readers.colours import Colour, shown
@@ -269,8 +269,6 @@ def _summary(
     dataset: SegmentationSet, facts: list[CaseFacts], splits: list[Splits], problems: tuple[Problem, ...]
 ) -> Check:
     grids = [each.grid for each in facts if each.grid]
-    source = split_source(dataset)
-    folds = f"fold 0 of {len(splits)}, " if splits and source != "split.json" else ""
     return Check(
         root=dataset.root,
         name=dataset.name,
@@ -282,7 +280,7 @@ def _summary(
         orientations=orientations_of(grids),
         intensity=intensity_of([each.ranges for each in facts if each.ranges]),
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
-        split_source=folds + source,
+        split_source=source_in_words(dataset, splits),
         patients=dataset.whose.guess(),
         problems=problems,
         kind=dataset.kind,

@@ -36,7 +36,7 @@ from vpt.data.layouts.image_folders import COLOUR
 from vpt.data.looked_for import looked_for_in_words, one_sided
 from vpt.data.patients import of_folders
 from vpt.data.reading import ImageFacts, read_each, see
-from vpt.data.splits import Splits, first_sides, split_source, survey_folds
+from vpt.data.splits import Splits, first_sides, source_in_words, survey_folds
 from vpt.errors import VptError
 from vpt.readers import reader_of
 from vpt.vocabulary import SIDE_WORDS, TABLES, Target
@@ -259,7 +259,6 @@ def _summary(
     problems: tuple[Problem, ...],
 ) -> Check:
     grids = [each.grid for each in facts if each.grid]
-    folds = f"fold 0 of {len(splits)}, " if len(splits) > 1 else ""
     everywhere = counted_classes(found, [each.name for each in found.cases])
     on = {side: counted_classes(found, names) for side, names in splits[0].to_dict().items()} if splits else {}
     return Check(
@@ -273,7 +272,7 @@ def _summary(
         orientations=orientations_of(grids),
         intensity=intensity_of([each.ranges for each in facts if each.ranges]),
         splits={side: len(names) for side, names in splits[0].to_dict().items()} if splits else {},
-        split_source=folds + split_source(found),
+        split_source=source_in_words(found, splits),
         patients=found.whose.guess(),
         dataset=found,
         sides=first_sides(splits),

@@ -85,7 +85,7 @@ def survey_splits(
 
     held: what the masks hold, where they were read already.
     """
-    if is_fixed(dataset) and fold is None and not _lacks_validation(dataset):
+    if _are_given(dataset) and fold is None:
         return _fixed_splits(dataset)
     chosen, count = fold or 0, fold_count(dataset, folds)
     if not 0 <= chosen < count:
@@ -108,7 +108,7 @@ def survey_folds(dataset: AnySet, held: Mapping[str, Held] | None = None) -> tup
     found: list[Splits] = []
     problems: dict[str, VptError] = {}
     try:
-        for fold in [None] if is_fixed(dataset) else range(fold_count(dataset)):
+        for fold in [None] if _are_given(dataset) else range(fold_count(dataset)):
             splits, errors = survey_splits(dataset, fold, held=held)
             found.append(splits)
             problems |= {str(error): error for error in errors}
@@ -203,9 +203,10 @@ def is_fixed(dataset: AnySet) -> bool:
     )
 
 
-def _lacks_validation(dataset: AnySet) -> bool:
-    """Whether the set itself has a train and a test side alone, so that a fold of train validates."""
-    return not holds_file(dataset.root / "split.json") and {*_own_sides(dataset).values()} == {"train", "test"}
+def _are_given(dataset: AnySet) -> bool:
+    """Whether all sides are fixed: of a set that itself has train and test alone, a fold of train validates."""
+    lacks = not holds_file(dataset.root / "split.json") and {*_own_sides(dataset).values()} == {"train", "test"}
+    return is_fixed(dataset) and not lacks
 
 
 def drawn(dataset: AnySet) -> bool:
@@ -221,9 +222,14 @@ def split_source(dataset: AnySet) -> str:
     return f"{fixing.name}/" if fixing.is_dir() else fixing.name
 
 
+def source_in_words(dataset: AnySet, found: Sequence[Splits]) -> str:
+    """Where the sides come from, and that of several folds, as `survey_folds` finds them, the first is meant."""
+    return (f"fold 0 of {len(found)}, " if len(found) > 1 else "") + split_source(dataset)
+
+
 def fold_in_words(dataset: AnySet, fold: int | None, folds: int | None, splits: Splits) -> str:
     """Which fold these sides are, and of what it was drawn; "" where the sides are fixed and taken as they are."""
-    if is_fixed(dataset) and fold is None and not _lacks_validation(dataset):
+    if _are_given(dataset) and fold is None:
         return ""
     which = f"fold {fold or 0} of {fold_count(dataset, folds)}"
     if not drawn(dataset) and not is_fixed(dataset):

@@ -130,6 +130,8 @@ def test_pet_that_does_not_measure_uptake(tmp_path: Path, values: dict[str, Any]
 def test_sound_pet(tmp_path: Path, units: str) -> None:
     """What a unit of PET is called says nothing of another modality, whose attributes of that name are not read."""
     sound = having(Modality="PT", Units=units, CorrectedImage=["NORM", "ATTN", "SCAT", "DECY"])
+    small = having(Modality="PT", Units=units.lower(), CorrectedImage=["norm", "attn"])
+    assert reader_of(write_series(tmp_path / "small", change=small, series=5)).doubts() == []
     assert reader_of(write_series(tmp_path / "s", change=sound)).doubts() == []
     assert reader_of(write_series(tmp_path / "ct", change=having(Units="CNTS"), series=4)).doubts() == []
 

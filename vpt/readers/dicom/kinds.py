@@ -8,7 +8,7 @@ from vpt.errors import VptError
 from vpt.readers.dicom.files import Header
 from vpt.words import listed
 
-PROJECTED = re.compile(r"MAX_?IP|MIN_?IP|PROJECTION IMAGE|(?:.*[ _])?(?:MIP|MNIP)", re.IGNORECASE)
+PROJECTED = re.compile(r"MAX_?IP|MIN_?IP|PROJECTION IMAGE|(?:.*[ _])?(?:MIP|MNIP)")
 """Of ImageType: "MIP" alone or behind what made it (Siemens' `CT_SOM5 MIP`), MNIP of Siemens' susceptibility maps."""
 NO_UPTAKE = {
     "CNTS": "counts",
@@ -22,19 +22,20 @@ NO_UPTAKE = {
 """Units of PET (PS3.3 C.8.9.1.1.3) that measure no activity. Some scanners keep the factor to SUV in a private tag."""
 
 
-def image_type(header: Header) -> list[str]:
-    """The values of ImageType, [] where it is missing."""
-    kind = header.get("ImageType")
-    return [] if kind is None else [kind] if isinstance(kind, str) else [str(part) for part in kind]
+def codes(header: Header, keyword: str) -> list[str]:
+    """The codes that an attribute has, in capitals, as the standard writes them; [] where it is missing."""
+    value = header.get(keyword)
+    several = [] if value is None else [value] if isinstance(value, str) else value
+    return [str(part).strip().upper() for part in several]
 
 
 def is_localizer(header: Header) -> bool:
-    return "LOCALIZER" in image_type(header)
+    return "LOCALIZER" in codes(header, "ImageType")
 
 
 def refuse_mosaic(header: Header) -> None:
     """Siemens stores functional and diffusion MR with all slices of a volume side by side in one picture."""
-    if "MOSAIC" in image_type(header):
+    if "MOSAIC" in codes(header, "ImageType"):
         raise VptError(
             f"{header.file}: a mosaic, all slices of a volume side by side in one picture (ImageType), expected a file "
             "or a frame for each slice; convert the series to NIfTI, as dcm2niix does"
@@ -44,7 +45,7 @@ def refuse_mosaic(header: Header) -> None:
 def not_as_taken(header: Header) -> list[str]:
     """Of slices that are not a scan's own, or PET that does not measure what PET is read for."""
     found = []
-    if said := [part for part in image_type(header) if PROJECTED.fullmatch(part.strip())]:
+    if said := [part for part in codes(header, "ImageType") if PROJECTED.fullmatch(part)]:
         found.append(
             f"its slices are projections through several by its header (ImageType {listed(said)}); is it the right "
             "series?"
@@ -54,16 +55,15 @@ def not_as_taken(header: Header) -> list[str]:
 
 def _pet(header: Header) -> list[str]:
     found = []
-    corrected = header.get("CorrectedImage")
-    if corrected is not None and "ATTN" not in ([corrected] if isinstance(corrected, str) else list(corrected)):
+    if (corrected := codes(header, "CorrectedImage")) and "ATTN" not in corrected:
         found.append(
             "PET that was not corrected for attenuation by its header (CorrectedImage), so the same uptake is less the "
             "deeper it lies; is it the right series?"
         )
-    unit = str(header.get("Units") or "").strip().upper()
-    if unit in NO_UPTAKE:
-        found.append(
-            f"PET whose values are {NO_UPTAKE[unit]} by its header (Units {unit}), not Bq/ml or SUV, so they compare "
-            "with no other scan's; convert the series to SUV"
-        )
+    found += [
+        f"PET whose values are {NO_UPTAKE[unit]} by its header (Units {unit}), not Bq/ml or SUV, so they compare with "
+        "no other scan's; convert the series to SUV"
+        for unit in codes(header, "Units")
+        if unit in NO_UPTAKE
+    ]
     return found
