@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vpt.errors import VptError
+from vpt.use.evaluation import paired_names
 from vpt.use.evaluation.pairing import pair_masks
-from vpt.use.evaluation.scoring import paired_names
 
 
 def touch(folder: Path, *names: str) -> Path:
