@@ -55,7 +55,7 @@ class LabelledSet(Cases[Example]):
     columns: dict[str, dict[str, str]] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
     masks: tuple[Source, ...] = ()
-    check: str = ""
+    check: str = field(default="", compare=False)
 
     @cached_property
     def whose(self) -> Patients:
